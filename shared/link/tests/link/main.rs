@@ -1,0 +1,5 @@
+//! Links over real sockets on loopback.
+
+mod common;
+mod refusals;
+mod sessions;
