@@ -9,6 +9,7 @@ pub mod label;
 pub mod sample;
 pub mod schema;
 pub mod series;
+pub mod strict;
 
 pub use device::{AgentStatus, AssignedDevice, Community, Device, PollInterval};
 pub use identity::{AgentId, HubId, Identity, IdentityError, Name, NameError, Role};

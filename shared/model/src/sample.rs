@@ -43,13 +43,13 @@ impl Value {
 pub const STALE_NAN_BITS: u64 = 0x7ff0_0000_0000_0002;
 
 impl fmt::Display for Value {
-    /// As Prometheus prints sample values: `NaN`, `+Inf`, `-Inf`, shortest round-trip float, or the exact integer.
+    /// As Prometheus' API prints sample values: `NaN`, `+Inf`, `-Inf`, shortest round-trip float, or the exact integer.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match *self {
             Self::U64(v) => write!(f, "{v}"),
             Self::F64(v) if v.is_nan() => f.write_str("NaN"),
             Self::F64(v) if v.is_infinite() => f.write_str(if v > 0.0 { "+Inf" } else { "-Inf" }),
-            Self::F64(v) if v != 0.0 && !(1e-4..1e21).contains(&v.abs()) => write_exponent(f, v),
+            Self::F64(v) if v != 0.0 && !(1e-6..1e21).contains(&v.abs()) => write_exponent(f, v),
             Self::F64(v) => write!(f, "{v}"),
         }
     }
@@ -128,6 +128,7 @@ mod tests {
             (Value::F64(0.1), "0.1"),
             (Value::F64(1e21), "1e+21"),
             (Value::F64(2.5e-7), "2.5e-07"),
+            (Value::F64(0.000_05), "0.00005"),
             (Value::F64(123_456_789_012_345_680_000.0), "123456789012345680000"),
             (Value::F64(f64::NEG_INFINITY), "-Inf"),
             (Value::F64(f64::INFINITY), "+Inf"),

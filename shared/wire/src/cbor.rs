@@ -25,18 +25,31 @@ pub fn from_slice<T: DeserializeOwned>(what: &'static str, bytes: &[u8], max: us
     if bytes.len() > max {
         return Err(WireError::TooLarge { what, size: bytes.len(), limit: max });
     }
-    check(what, bytes)?;
+    check(what, bytes, CBOR_ITEMS_MAX)?;
+    decode(what, bytes)
+}
+
+/// Decodes a file of our own, whose checksum the caller has verified: well-formed, but of any number of items.
+///
+/// # Errors
+/// Anything nested too deeply, not well-formed, not of the type, or followed by more bytes.
+pub fn from_own_file<T: DeserializeOwned>(what: &'static str, bytes: &[u8]) -> Result<T, WireError> {
+    check(what, bytes, usize::MAX)?;
+    decode(what, bytes)
+}
+
+fn decode<T: DeserializeOwned>(what: &'static str, bytes: &[u8]) -> Result<T, WireError> {
     serde_cbor::from_slice(bytes).map_err(|e| WireError::malformed(what, usize::try_from(e.offset()).unwrap_or(0), e.to_string()))
 }
 
 /// Walks one item without allocating beyond a small stack.
-fn check(what: &'static str, bytes: &[u8]) -> Result<(), WireError> {
+fn check(what: &'static str, bytes: &[u8], items_max: usize) -> Result<(), WireError> {
     let mut open: Vec<u64> = Vec::with_capacity(CBOR_DEPTH_MAX);
     let (mut at, mut items) = (0_usize, 0_usize);
     loop {
         items += 1;
-        if items > CBOR_ITEMS_MAX {
-            return Err(WireError::TooLarge { what, size: items, limit: CBOR_ITEMS_MAX });
+        if items > items_max {
+            return Err(WireError::TooLarge { what, size: items, limit: items_max });
         }
         let start = at;
         let (major, argument) = head(what, bytes, &mut at)?;

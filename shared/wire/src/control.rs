@@ -19,6 +19,14 @@ use crate::limits::CONTROL_MAX;
 /// Version of the control protocol spoken by this build.
 pub const PROTOCOL: u16 = 1;
 
+/// Kinds of frames on the streams of a session.
+pub mod frame_kind {
+    /// An [`super::AgentMessage`] or [`super::HubMessage`], on the control stream.
+    pub const CONTROL: u8 = 1;
+    /// A sealed batch, on a lane.
+    pub const BATCH: u8 = 2;
+}
+
 /// What an agent says first.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Hello {
