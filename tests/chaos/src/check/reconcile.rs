@@ -14,16 +14,19 @@ pub struct Rules {
     pub later_ms: i64,
     /// Or so much earlier: both clocks are read in whole milliseconds by different processes.
     pub earlier_ms: i64,
-    /// An answer without a sample is not missing if the same series was asked again within this time, under another
-    /// id, and that answer was stored: the manager gave up on the first. Zero where replies cannot be late.
+    /// An answer without a sample is not missing if the same series was asked for within this time before or after, under
+    /// another id, and that answer was stored: the manager gave up on one, or read the table to learn its rows before it
+    /// polled it. Zero where neither happens.
     pub retry_ms: i64,
+    /// Answers given in these times need not be stored: whoever received them was killed before it could make them durable.
+    pub excused: Vec<Range<i64>>,
     /// Only answers and samples of this time are judged; others may still belong to each other.
     pub window: Range<i64>,
 }
 
 impl Default for Rules {
     fn default() -> Self {
-        Self { later_ms: 2000, earlier_ms: 50, retry_ms: 0, window: i64::MIN..i64::MAX }
+        Self { later_ms: 2000, earlier_ms: 50, retry_ms: 0, excused: Vec::new(), window: i64::MIN..i64::MAX }
     }
 }
 
@@ -100,10 +103,15 @@ fn judge_untaken(requests: &[Request], rules: &Rules, verdict: &mut Verdict) {
         if request.taken || !rules.window.contains(&request.first_ms()) {
             continue;
         }
-        let repeated = requests[position + 1..]
-            .iter()
-            .take_while(|later| later.first_ms() - request.last_ms() <= rules.retry_ms)
-            .any(|later| later.taken && rules.retry_ms > 0);
+        let near = |other: &&Request| {
+            other.first_ms() - request.last_ms() <= rules.retry_ms && request.first_ms() - other.last_ms() <= rules.retry_ms
+        };
+        let after = requests[position + 1..].iter().take_while(near);
+        let before = requests[..position].iter().rev().take_while(near);
+        let repeated = rules.retry_ms > 0 && after.chain(before).any(|other| other.taken);
+        if rules.excused.iter().any(|excused| excused.contains(&request.first_ms())) {
+            continue;
+        }
         if repeated {
             verdict.superseded += 1;
         } else {

@@ -16,8 +16,9 @@ use crate::relay::{Direction, Fault, Relay};
 use crate::sim::{FleetSpec, InventoryItem};
 
 const TIMEOUT: Duration = Duration::from_secs(5);
-/// How long a process may take to stop before it is killed.
-const STOP: Duration = Duration::from_secs(3);
+/// How long agents, and then the rest, may take to stop before they are killed.
+const STOP_AGENTS: Duration = Duration::from_millis(2_200);
+const STOP_REST: Duration = Duration::from_millis(1_200);
 
 /// Everything that runs.
 pub struct Cluster {
@@ -191,7 +192,7 @@ impl Cluster {
     /// Asks everything to stop, agents first so that they can still ship, and kills what does not. Within 5 s.
     pub async fn stop(&mut self) {
         let (agents, rest): (Vec<_>, Vec<_>) = self.processes.iter_mut().partition(|(name, _)| name.starts_with("agent-"));
-        for (group, deadline) in [(agents, STOP / 2), (rest, STOP / 2)] {
+        for (group, deadline) in [(agents, STOP_AGENTS), (rest, STOP_REST)] {
             let stops = group.into_iter().map(|(name, process)| async move {
                 if let Err(error) = process.stop(deadline).await {
                     eprintln!("stopping {name}: {error}");

@@ -28,6 +28,8 @@ const FIRST_SAMPLES: Duration = Duration::from_secs(60);
 const CATCH_UP: Duration = Duration::from_secs(10);
 /// What an agent has received but not yet made durable when it is killed: its batch delay and some.
 const UNFLUSHED_MS: i64 = 2_500;
+/// A check looks back this far at most.
+const LONGEST_CHECK_MS: i64 = 600_000;
 const ASK: Duration = Duration::from_secs(5);
 
 /// Where lines for a second terminal go.
@@ -201,13 +203,13 @@ impl Console {
             error = self.watch() => return Err(error),
         };
         // After Ctrl-C everything has to be gone within 5 s, so the last check is kept short.
-        let patience = if stopped_early { Duration::from_millis(1_500) } else { Duration::from_secs(60) };
+        let patience = if stopped_early { Duration::from_millis(800) } else { Duration::from_secs(60) };
         let last = match tokio::time::timeout(patience, self.last_check(options.interval)).await {
             Ok(checked) => Some(checked?),
             Err(_) => None,
         };
         if let Some(path) = &options.report {
-            let report = tokio::time::timeout(Duration::from_secs(2), self.summary(last.as_ref())).await.context("summing up")?;
+            let report = tokio::time::timeout(Duration::from_millis(700), self.summary(last.as_ref())).await.context("summing up")?;
             fs::write(path, format!("{report:#}\n")).with_context(|| format!("cannot write {}", path.display()))?;
         }
         match last {
@@ -276,7 +278,8 @@ impl Console {
     async fn cut(&self, pop: &str, lines: &Lines) -> Result<()> {
         self.cluster.lock().await.set_links(pop, Fault { cut: true, ..Fault::default() })?;
         self.ledger.lock().await.cut.push((pop.to_owned(), now_ms()));
-        self.tell(lines, "cut", format!("{pop} is cut off from all hubs; its agents go on polling and answering"), json!({ "pop": pop })).await;
+        self.tell(lines, "cut", format!("{pop} is cut off from all hubs; its agents go on polling and answering"), json!({ "pop": pop }))
+            .await;
         Ok(())
     }
 
@@ -317,8 +320,9 @@ impl Console {
             let seconds = healed.elapsed().as_secs_f64();
             let Some(lacking) = lacking else {
                 let found = clean.first().map(|(_, text)| text.clone()).unwrap_or_default();
-                let text = format!("{:.1} s after the heal every hub has {found}", seconds);
-                self.tell(lines, "caught-up", text, json!({ "pop": pop, "seconds": seconds, "window_ms": [window.start, window.end] })).await;
+                let text = format!("{:.1} s after the heal every hub has it all: {found}", seconds);
+                self.tell(lines, "caught-up", text, json!({ "pop": pop, "seconds": seconds, "window_ms": [window.start, window.end] }))
+                    .await;
                 return Ok(());
             };
             if healed.elapsed() > CATCH_UP * 3 {
@@ -341,7 +345,13 @@ impl Console {
         let before = applied_samples(&others).await?;
         cluster.kill(&name).await?;
         let killed = Instant::now();
-        self.tell(lines, "kill-leader", format!("hub {leader}, leader in term {term}, was killed with SIGKILL"), json!({ "hub": leader, "term": term })).await;
+        self.tell(
+            lines,
+            "kill-leader",
+            format!("hub {leader}, leader in term {term}, was killed with SIGKILL"),
+            json!({ "hub": leader, "term": term }),
+        )
+        .await;
         let mut new = None;
         let outcome = loop {
             if new.is_none()
@@ -350,7 +360,13 @@ impl Console {
                 && hub != leader
             {
                 new = Some(killed.elapsed());
-                self.tell(lines, "new-leader", format!("hub {hub} leads in term {now} after {:.2} s", killed.elapsed().as_secs_f64()), json!({ "hub": hub, "seconds": killed.elapsed().as_secs_f64() })).await;
+                self.tell(
+                    lines,
+                    "new-leader",
+                    format!("hub {hub} leads in term {now} after {:.2} s", killed.elapsed().as_secs_f64()),
+                    json!({ "hub": hub, "seconds": killed.elapsed().as_secs_f64() }),
+                )
+                .await;
             }
             if new.is_some() && applied_samples(&others).await.is_ok_and(|now| now > before) {
                 break Ok(killed.elapsed().as_secs_f64());
@@ -379,7 +395,8 @@ impl Console {
         self.ledger.lock().await.excused.push(Excused { pop: (*pop).to_owned(), window_ms: killed_ms - UNFLUSHED_MS..killed_ms + 500 });
         cluster.restart(&process).await?;
         drop(cluster);
-        let text = format!("agent {pop}/{name} was killed with SIGKILL and is started again; what it had not flushed in its last second is gone");
+        let text =
+            format!("agent {pop}/{name} was killed with SIGKILL and is started again; what it had not flushed in its last second is gone");
         self.tell(lines, "kill-agent", text, json!({ "pop": pop, "agent": name })).await;
         let started = Instant::now();
         while http::get(format!("{url}/api/v1/labels"), ASK).await.is_err() {
@@ -403,13 +420,17 @@ impl Console {
                     let count = http::number(url, "count(if_in_octets)", ASK).await.map_or_else(|e| e.to_string(), |n| n.to_string());
                     let of = &answer["data"];
                     let state = of["state"].as_str().unwrap_or("?");
-                    format!("{state:<9} term {}  applied {}  log {} bytes  count(if_in_octets) {count}", of["term"], of["applied"], of["log_bytes"])
+                    format!(
+                        "{state:<9} term {}  applied {}  log {} bytes  count(if_in_octets) {count}",
+                        of["term"], of["applied"], of["log_bytes"]
+                    )
                 }
             };
             say(format!("hub {hub}         {line}")).await;
         }
         for (pop, name, url) in &self.agents {
-            let count = http::number(url, "count(if_in_octets)", ASK).await.map_or_else(|e| format!("unreachable: {e:#}"), |n| n.to_string());
+            let count =
+                http::number(url, "count(if_in_octets)", ASK).await.map_or_else(|e| format!("unreachable: {e:#}"), |n| n.to_string());
             let fault = self.cluster.lock().await.links(pop);
             let link = match fault {
                 Fault { cut: true, .. } => "cut".to_owned(),
@@ -431,7 +452,8 @@ impl Console {
     async fn check(&self, lines: &Lines) -> Result<Value> {
         let (mut window, excused, cut): (Range<i64>, _, _) = {
             let marks = self.ledger.lock().await;
-            (marks.complete_from_ms..now_ms() - 5_000, marks.excused.clone(), marks.cut.clone())
+            let from = marks.complete_from_ms.max(now_ms() - LONGEST_CHECK_MS);
+            (from..now_ms() - 5_000, marks.excused.clone(), marks.cut.clone())
         };
         if let Some(since) = cut.iter().map(|(_, at)| *at).min() {
             window.end = window.end.min(since - 2_000);
@@ -472,7 +494,9 @@ impl Console {
             Ok(checked) => Ok(checked),
             Err(error) => {
                 self.timeline.lock().await.say(&format!("{error:#}"));
-                Ok(json!({ "clean": if error.to_string().contains("nothing to check yet") { Value::Null } else { false.into() }, "why": error.to_string() }))
+                Ok(
+                    json!({ "clean": if error.to_string().contains("nothing to check yet") { Value::Null } else { false.into() }, "why": error.to_string() }),
+                )
             }
         }
     }

@@ -9,9 +9,9 @@ use serde_json::{Value, json};
 
 use super::cli::Load;
 use super::cluster::{self, Cluster, Shape};
+use super::http;
 use super::plan::{self, Plan};
 use super::usage::{self, Usage};
-use super::http;
 use crate::sim::{FleetSpec, GroupSpec, Kind};
 
 const ASK: Duration = Duration::from_secs(120);
@@ -62,7 +62,10 @@ async fn measure(cluster: &mut Cluster, options: &Load) -> Result<Value> {
     for part in devices.as_array().context("the inventory is no array")?.chunks(1_000) {
         cluster::import(cluster, &json!(part), Duration::from_secs(60)).await?;
     }
-    println!("{} devices of {} interfaces every {:?}; settling for {:?}", options.devices, options.interfaces, options.interval, options.warm_up);
+    println!(
+        "{} devices of {} interfaces every {:?}; settling for {:?}",
+        options.devices, options.interfaces, options.interval, options.warm_up
+    );
     wait(cluster, options.warm_up).await?;
     let before = state(cluster).await?;
     let started = Instant::now();
@@ -120,7 +123,8 @@ fn figures(options: &Load, seconds: f64, before: &State, after: &State) -> Value
         })
         .collect();
     let grown = |pointer: &str| after.simulator[pointer].as_u64().unwrap_or(0) - before.simulator[pointer].as_u64().unwrap_or(0);
-    let agent_cpu = processes.iter().find(|(name, _)| name.starts_with("agent-")).and_then(|(_, p)| p["cpu_seconds"].as_f64()).unwrap_or(0.0);
+    let agent_cpu =
+        processes.iter().find(|(name, _)| name.starts_with("agent-")).and_then(|(_, p)| p["cpu_seconds"].as_f64()).unwrap_or(0.0);
     let samples: Vec<u64> = after.samples.iter().zip(&before.samples).map(|((_, a), (_, b))| a - b).collect();
     let varbinds = grown("varbinds");
     json!({
@@ -140,12 +144,24 @@ fn figures(options: &Load, seconds: f64, before: &State, after: &State) -> Value
 
 fn print(figures: &Value) {
     let number = |pointer: &str| figures[pointer].as_f64().unwrap_or(0.0);
-    println!("\n{:.0} s, {:.0} series, {:.0} varbinds/s, {:.0} varbinds per agent CPU-second", number("seconds"), number("series"), number("varbinds_per_second"), number("varbinds_per_agent_cpu_second"));
+    println!(
+        "\n{:.0} s, {:.0} series, {:.0} varbinds/s, {:.0} varbinds per agent CPU-second",
+        number("seconds"),
+        number("series"),
+        number("varbinds_per_second"),
+        number("varbinds_per_agent_cpu_second")
+    );
     println!("samples applied at each hub: {}\n", figures["samples_applied_at_each_hub"]);
     println!("{:<16} {:>12} {:>8} {:>14} {:>14}", "PROCESS", "CPU-SECONDS", "CORES", "RESIDENT-MIB", "PEAK-MIB");
     for (name, process) in figures["processes"].as_object().into_iter().flatten() {
         let of = |pointer: &str| process[pointer].as_f64().unwrap_or(0.0);
         let mib = f64::from(1 << 20);
-        println!("{name:<16} {:>12.1} {:>8.3} {:>14.0} {:>14.0}", of("cpu_seconds"), of("cores"), of("resident_bytes") / mib, of("peak_bytes") / mib);
+        println!(
+            "{name:<16} {:>12.1} {:>8.3} {:>14.0} {:>14.0}",
+            of("cpu_seconds"),
+            of("cores"),
+            of("resident_bytes") / mib,
+            of("peak_bytes") / mib
+        );
     }
 }

@@ -143,7 +143,11 @@ impl Plan {
             key = file(&format!("hub-{}.key", hub.id)),
         );
         for peer in &self.hubs {
-            let _ = write!(text, "\n[[peer]]\nid = {}\nraft = \"{}\"\nquic = \"{}\"\nhttp = \"{}\"\n", peer.id, peer.raft, peer.quic, peer.http);
+            let _ = write!(
+                text,
+                "\n[[peer]]\nid = {}\nraft = \"{}\"\nquic = \"{}\"\nhttp = \"{}\"\n",
+                peer.id, peer.raft, peer.quic, peer.http
+            );
         }
         self.write(&format!("hub-{}.toml", hub.id), &text)
     }

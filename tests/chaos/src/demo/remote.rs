@@ -97,9 +97,13 @@ pub fn send(command: &Command) -> Result<()> {
         Command::Load(_) => bail!("load runs a cluster of its own"),
     };
     let file = address_file();
-    let address = fs::read_to_string(&file).with_context(|| format!("no demo runs: there is no {}; start one with `make demo`", file.display()))?;
+    let address =
+        fs::read_to_string(&file).with_context(|| format!("no demo runs: there is no {}; start one with `make demo`", file.display()))?;
     let agent: ureq::Agent = ureq::Agent::config_builder().http_status_as_error(false).build().into();
-    let response = agent.post(format!("http://{address}/{path}")).send_empty().with_context(|| format!("no demo answers at {address}; start one with `make demo`"))?;
+    let response = agent
+        .post(format!("http://{address}/{path}"))
+        .send_empty()
+        .with_context(|| format!("no demo answers at {address}; start one with `make demo`"))?;
     let mut failed = None;
     for line in BufReader::new(response.into_body().into_reader()).lines() {
         let line = line.context("the demo stopped answering")?;

@@ -15,6 +15,9 @@ const TIMEOUT: Duration = Duration::from_secs(20);
 /// Ledger and samples are also read this much around the window, since a sample is stamped when it was received.
 const MARGIN_MS: i64 = 10_000;
 
+/// An agent that learns the rows of a table reads it, and polls it right after.
+const TWICE_ASKED_MS: i64 = 700;
+
 /// A series of interface tables: device, metric, interface.
 type Key = (String, String, String);
 
@@ -22,6 +25,8 @@ type Key = (String, String, String);
 #[derive(Debug)]
 pub struct Ledger {
     series: BTreeMap<Key, Vec<Answered>>,
+    pops: BTreeMap<String, String>,
+    excused: Vec<Excused>,
 }
 
 /// A time in which the answers to some devices need not have been stored: an agent was killed before it had flushed.
@@ -42,21 +47,20 @@ impl Ledger {
         let (from, to) = (window.start.saturating_sub(MARGIN_MS), window.end.saturating_add(MARGIN_MS));
         let text = http::get_text(format!("{simulator}/ledger?devices={}&from={from}&to={to}", http::encoded(devices)), TIMEOUT).await?;
         let mut best: BTreeMap<Key, LedgerSeries> = BTreeMap::new();
+        let mut pops = BTreeMap::new();
         for line in text.lines() {
-            let mut series: LedgerSeries = serde_json::from_str(line).context("the ledger has a line that is no series")?;
+            let series: LedgerSeries = serde_json::from_str(line).context("the ledger has a line that is no series")?;
             let Some(interface) = series.if_name.clone() else { continue };
-            let lost = |at: i64| excused.iter().any(|e| e.pop == series.pop && e.window_ms.contains(&at));
-            let kept: Vec<_> = series.entries.iter().filter(|e| !lost(e.answered_ms)).copied().collect();
-            series.entries = kept;
+            pops.insert(series.device.clone(), series.pop.clone());
             let key = (series.device.clone(), series.metric.clone(), interface);
-            // Where a device was asked for a narrow and a wide column of one thing, the wide one is what is stored.
+            // An agent that had a choice of columns for one thing asks for both once, then for the one it stores.
             match best.get(&key) {
                 Some(known) if rank(known) >= rank(&series) => {}
                 _ => drop(best.insert(key, series)),
             }
         }
         let answered = |s: LedgerSeries| s.entries.iter().map(|e| Answered::from_ledger(e, s.scale)).collect();
-        Ok(Self { series: best.into_iter().map(|(key, s)| (key, answered(s))).collect() })
+        Ok(Self { series: best.into_iter().map(|(key, s)| (key, answered(s))).collect(), pops, excused: excused.to_vec() })
     }
 
     /// Names of the devices in it.
@@ -76,9 +80,11 @@ impl Ledger {
         for device in self.devices() {
             let mut stored = stored(base, &device, window).await?;
             let from = (device.clone(), String::new(), String::new());
+            let of_pop = self.excused.iter().filter(|e| self.pops.get(&device) == Some(&e.pop));
+            let excused = of_pop.map(|e| e.window_ms.clone()).collect();
+            let rules = Rules { retry_ms: TWICE_ASKED_MS, excused, window: window.clone(), ..Rules::default() };
             for (key, answered) in self.series.range(from..).take_while(|((d, ..), _)| *d == device) {
                 let samples = stored.remove(key).unwrap_or_default();
-                let rules = Rules { window: window.clone(), ..Rules::default() };
                 report.add(&format!("{}{{device=\"{}\",if_name=\"{}\"}}", key.1, key.0, key.2), reconcile(answered, &samples, &rules));
             }
         }
@@ -86,9 +92,9 @@ impl Ledger {
     }
 }
 
-/// Wide counters and speeds count more than narrow ones.
-fn rank(series: &LedgerSeries) -> u8 {
-    if series.object == "ifHighSpeed" { 64 } else { series.width }
+/// The column asked for more often counts; among equals the wider one.
+fn rank(series: &LedgerSeries) -> (usize, u8) {
+    (series.entries.len(), if series.object == "ifHighSpeed" { 64 } else { series.width })
 }
 
 /// All samples of a device's interfaces in and around the window, exactly as the node has them.
@@ -117,8 +123,8 @@ fn sample(pair: &Value) -> Option<Stored> {
 #[must_use]
 pub fn summary(report: &Report) -> String {
     format!(
-        "{} of {} samples in {} series, {} missing, {} doubled, {} invented",
-        report.matched, report.answered, report.series, report.missing, report.doubled, report.invented
+        "{} samples in {} series as they were answered; {} missing, {} doubled, {} invented",
+        report.matched, report.series, report.missing, report.doubled, report.invented
     )
 }
 
