@@ -1,14 +1,14 @@
 //! Which reference stands for which series, for the life of the process.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, PoisonError, RwLock};
 
-use anemone_model::{SeriesDef, SeriesId};
+use anemone_model::{Labels, SeriesDef, SeriesId};
 
 use crate::device::SinkRefusal;
 
 /// Most series an agent may have.
-pub const SERIES_MAX: usize = 4_000_000;
+pub const SERIES_MAX: usize = 16_000_000;
 
 /// Definitions by reference, and references by definition.
 #[derive(Debug)]
@@ -21,6 +21,27 @@ pub(super) struct Registry {
 struct Inner {
     by_id: HashMap<SeriesId, u32>,
     definitions: Vec<Arc<SeriesDef>>,
+    /// Names and values of labels, each once: millions of series share a few thousand.
+    texts: HashSet<Arc<str>>,
+}
+
+impl Inner {
+    fn shared(&mut self, text: &Arc<str>) -> Arc<str> {
+        if let Some(known) = self.texts.get(text) {
+            return Arc::clone(known);
+        }
+        self.texts.insert(Arc::clone(text));
+        Arc::clone(text)
+    }
+
+    /// The same definition on shared texts.
+    fn compact(&mut self, definition: SeriesDef) -> SeriesDef {
+        let pairs: Vec<_> = definition.labels.as_pairs().iter().map(|(name, value)| (self.shared(name), self.shared(value))).collect();
+        match Labels::new(pairs) {
+            Ok(labels) => SeriesDef { labels, ..definition },
+            Err(_) => definition,
+        }
+    }
 }
 
 impl Registry {
@@ -46,6 +67,7 @@ impl Registry {
             return Err(SinkRefusal::SeriesBudget);
         }
         let reference = u32::try_from(inner.definitions.len()).map_err(|_| SinkRefusal::SeriesBudget)?;
+        let definition = inner.compact(definition);
         inner.definitions.push(Arc::new(definition));
         inner.by_id.insert(id, reference);
         Ok(reference)

@@ -26,7 +26,7 @@ pub use database::{Database, DatabaseError};
 pub use memories::Memories;
 
 /// Most series the local store holds.
-const SERIES_MAX: u32 = 4_000_000;
+const SERIES_MAX: u32 = 16_000_000;
 /// How often bounds are looked at.
 const TICK: Duration = Duration::from_secs(1);
 /// How often blocks are merged and old ones dropped.
