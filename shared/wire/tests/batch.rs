@@ -1,5 +1,7 @@
 //! Batches against a model, and against hostile bytes.
 
+#![expect(clippy::unwrap_used, reason = "a test: a panic is how it fails")]
+
 use anemone_model::{AgentId, CounterWidth, Discontinuity, MetricKind, Sample, SeriesDef, Value};
 use anemone_wire::WireError;
 use anemone_wire::batch::{Batch, BatchBuilder, BatchHeader, EncodedSections, Section};
