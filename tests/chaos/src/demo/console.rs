@@ -55,7 +55,7 @@ struct Marks {
     excused: Vec<Excused>,
 }
 
-fn now_ms() -> i64 {
+pub(super) fn now_ms() -> i64 {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| i64::try_from(d.as_millis()).unwrap_or(i64::MAX))
 }
 
@@ -153,7 +153,8 @@ async fn prepare(cluster: &mut Cluster, options: &Up, timeline: &Timeline) -> Re
         cluster.all_run()?;
         let counts = counts(&cluster.hub_urls()).await;
         if counts.iter().all(|(_, count)| *count == Some(expected)) {
-            timeline.say(&format!("count(if_in_octets) is {expected} at all hubs: {interfaces} interfaces simulated"));
+            let own = if expected > interfaces { format!(", {} of this machine's snmpd", expected - interfaces) } else { String::new() };
+            timeline.say(&format!("count(if_in_octets) is {expected} at all hubs: {interfaces} interfaces simulated{own}"));
             return Ok((interfaces, expected));
         }
         if Instant::now() > deadline {

@@ -7,6 +7,7 @@ use std::time::Duration;
 use anyhow::{Context, Result};
 use serde_json::Value;
 
+use super::console::now_ms;
 use super::http;
 use crate::check::{Answered, Number, Report, Rules, Stored, reconcile};
 use crate::sim::LedgerSeries;
@@ -27,6 +28,8 @@ pub struct Ledger {
     series: BTreeMap<Key, Vec<Answered>>,
     pops: BTreeMap<String, String>,
     excused: Vec<Excused>,
+    /// Everything answered until then is in it.
+    read_ms: i64,
 }
 
 /// A time in which the answers to some devices need not have been stored: an agent was killed before it had flushed.
@@ -45,6 +48,7 @@ impl Ledger {
     /// The simulator does not answer.
     pub async fn read(simulator: &str, devices: &str, window: &Range<i64>, excused: &[Excused]) -> Result<Self> {
         let (from, to) = (window.start.saturating_sub(MARGIN_MS), window.end.saturating_add(MARGIN_MS));
+        let read_ms = now_ms();
         let text = http::get_text(format!("{simulator}/ledger?devices={}&from={from}&to={to}", http::encoded(devices)), TIMEOUT).await?;
         let mut best: BTreeMap<Key, LedgerSeries> = BTreeMap::new();
         let mut pops = BTreeMap::new();
@@ -60,7 +64,7 @@ impl Ledger {
             }
         }
         let answered = |s: LedgerSeries| s.entries.iter().map(|e| Answered::from_ledger(e, s.scale)).collect();
-        Ok(Self { series: best.into_iter().map(|(key, s)| (key, answered(s))).collect(), pops, excused: excused.to_vec() })
+        Ok(Self { series: best.into_iter().map(|(key, s)| (key, answered(s))).collect(), pops, excused: excused.to_vec(), read_ms })
     }
 
     /// Names of the devices in it.
@@ -84,7 +88,9 @@ impl Ledger {
             let excused = of_pop.map(|e| e.window_ms.clone()).collect();
             let rules = Rules { retry_ms: TWICE_ASKED_MS, excused, window: window.clone(), ..Rules::default() };
             for (key, answered) in self.series.range(from..).take_while(|((d, ..), _)| *d == device) {
-                let samples = stored.remove(key).unwrap_or_default();
+                let mut samples = stored.remove(key).unwrap_or_default();
+                // What came in since belongs to answers that are not in the ledger as it was read.
+                samples.retain(|sample| sample.at_ms <= self.read_ms);
                 report.add(&format!("{}{{device=\"{}\",if_name=\"{}\"}}", key.1, key.0, key.2), reconcile(answered, &samples, &rules));
             }
         }
