@@ -1,3 +1,5 @@
+//! Typos and bad values, each with the exact error it gives.
+
 use super::*;
 
 const GOOD: &str = r#"

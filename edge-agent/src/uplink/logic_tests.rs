@@ -1,3 +1,5 @@
+//! The logic of the uplink, driven event by event.
+
 use super::*;
 
 const EPOCH: u64 = 77;

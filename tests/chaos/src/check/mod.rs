@@ -1,6 +1,6 @@
 //! The checker: what devices answered against what the system stored, series by series.
 //!
-//! Pure logic. A stored sample belongs to the first answer not yet taken that has its value and was given shortly
+//! Pure logic. A stored sample belongs to the latest answer not yet taken that has its value and was given shortly
 //! before the sample's time (the agent stamps a sample when the reply arrives). Answers with one request id
 //! are one answer: a retransmission. Refuses to guess: what cannot be matched is reported, with the first few by name.
 

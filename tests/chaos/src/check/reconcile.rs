@@ -51,17 +51,19 @@ impl Request {
 pub fn reconcile(answered: &[Answered], stored: &[Stored], rules: &Rules) -> Verdict {
     let mut requests = group(answered);
     let mut stored = stored.to_vec();
-    stored.sort_by_key(|sample| sample.at_ms);
+    // From the latest back, and each sample to the latest answer that fits: where a value stands still, an early answer that was
+    // not stored would else be given to the sample of the next, and that of the next after it, up to the last.
+    stored.sort_by_key(|sample| std::cmp::Reverse(sample.at_ms));
     let in_window = |at_ms: i64| rules.window.contains(&at_ms);
     let mut verdict = Verdict { retransmitted: answered.len() - requests.len(), ..Verdict::default() };
     verdict.answered = requests.iter().filter(|request| in_window(request.first_ms())).count();
 
     let longest = requests.iter().map(|request| request.last_ms() - request.first_ms()).max().unwrap_or(0);
-    let mut from = 0;
+    let mut to = requests.len();
     let mut previous_ms = None;
     for sample in stored {
-        while requests.get(from).is_some_and(|request| request.first_ms() + longest < sample.at_ms - rules.later_ms) {
-            from += 1;
+        while to > 0 && requests[to - 1].first_ms() > sample.at_ms + rules.earlier_ms {
+            to -= 1;
         }
         let may_be_ours = |request: &Request| {
             let fits = |(at_ms, value): &(i64, Number)| {
@@ -69,7 +71,7 @@ pub fn reconcile(answered: &[Answered], stored: &[Stored], rules: &Rules) -> Ver
             };
             request.answers.iter().any(fits)
         };
-        let near = requests[from..].iter_mut().take_while(|request| request.first_ms() <= sample.at_ms + rules.earlier_ms);
+        let near = requests[..to].iter_mut().rev().take_while(|request| request.first_ms() + longest >= sample.at_ms - rules.later_ms);
         let mut already_taken = false;
         let mut found = false;
         let same_time = previous_ms.replace(sample.at_ms) == Some(sample.at_ms);
@@ -175,6 +177,9 @@ mod tests {
         check("a value that stands still", &still, &[(2, 7), (1002, 7), (2002, 7)], 0, (3, 0, 0, 0, 0));
         check("a value that stands still, twice", &still, &[(2, 7), (2, 7), (1002, 7), (2002, 7)], 0, (3, 0, 1, 0, 0));
         check("a value that stands still, one lost", &still, &[(2, 7), (2002, 7)], 0, (2, 1, 0, 0, 0));
+        let asked_twice = [(0, 7, 1), (400, 7, 2), (1000, 7, 3), (2000, 7, 4)];
+        check("a value that stands still, asked for twice", &asked_twice, &[(402, 7), (1002, 7), (2002, 7)], 700, (3, 0, 0, 0, 1));
+        check("the other answer stored", &asked_twice, &[(2, 7), (1002, 7), (2002, 7)], 700, (3, 0, 0, 0, 1));
         let repeated = [(0, 10, 1), (700, 12, 1), (10_000, 20, 2)];
         check("a retransmission answered twice", &repeated, &[(701, 12), (10_001, 20)], 0, (2, 0, 0, 0, 0));
         check("and both stored", &repeated, &[(1, 10), (701, 12), (10_001, 20)], 0, (2, 0, 1, 0, 0));
