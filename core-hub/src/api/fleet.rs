@@ -138,6 +138,7 @@ pub(super) async fn cluster(State(api): State<Arc<Api>>) -> Response {
         "millis_since_quorum_ack": status.millis_since_quorum_ack,
         "replication": status.replication.iter().map(|(hub, index)| (hub.to_string(), json!(index))).collect::<serde_json::Map<_, _>>(),
         "nodes": api.http_addresses.iter().map(|(hub, http)| json!({ "id": hub, "http": format!("http://{http}") })).collect::<Vec<Value>>(),
+        "sessions_turned_away": api.presence.turned_away(),
         "devices": devices,
         "series": series,
         "series_collisions": collisions,

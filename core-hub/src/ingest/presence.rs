@@ -1,6 +1,7 @@
 //! Which agents have a session with this node, when each was last heard, and how it said it is doing.
 
 use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
@@ -25,6 +26,7 @@ pub struct Present {
 /// All agents heard since this process started.
 #[derive(Debug, Default)]
 pub struct Presence {
+    turned_away: AtomicU64,
     agents: Mutex<BTreeMap<AgentId, Present>>,
 }
 
@@ -41,6 +43,17 @@ fn heard_now() -> Heard {
 impl Presence {
     fn lock(&self) -> MutexGuard<'_, BTreeMap<AgentId, Present>> {
         self.agents.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A session was refused because there are as many as this node takes; returns how many have been so far.
+    pub fn turn_away(&self) -> u64 {
+        self.turned_away.fetch_add(1, Ordering::Relaxed) + 1
+    }
+
+    /// Sessions refused so far because there were too many.
+    #[must_use]
+    pub fn turned_away(&self) -> u64 {
+        self.turned_away.load(Ordering::Relaxed)
     }
 
     /// An agent opened a session.

@@ -47,6 +47,8 @@ pub async fn run(ingest: Arc<Ingest>, endpoint: HubEndpoint, stop: CancellationT
             accepted = endpoint.accept() => match accepted {
                 None => break,
                 Some(established) if sessions.len() >= SESSIONS_MAX => {
+                    let turned_away = ingest.presence.turn_away();
+                    tracing::warn!(peer = %established.session.identity(), sessions = sessions.len(), turned_away, "session refused: too many");
                     established.session.close(CloseCode::Overloaded, "this hub node has as many sessions as it takes");
                 }
                 Some(established) => {

@@ -114,7 +114,11 @@ fn a_recording_is_replayed_line_by_line() {
 #[test]
 fn recordings_of_the_corpus_replay_whole() {
     let Some(corpus) = corpus() else {
-        eprintln!("no corpus of recordings here; set ANEMONE_CORPUS to its folder");
+        assert!(
+            std::env::var("CI").as_deref() != Ok("true"),
+            "there is no ../shared/corpus beside the checkout, and ANEMONE_CORPUS names none"
+        );
+        eprintln!("skipped: there is no ../shared/corpus beside the checkout, and ANEMONE_CORPUS names none");
         return;
     };
     let mut paths: Vec<PathBuf> = fs::read_dir(&corpus).expect("readable").flatten().map(|entry| entry.path()).collect();

@@ -168,9 +168,9 @@ impl Report {
         }
     }
 
-    /// Nothing missing, doubled or invented anywhere.
+    /// Something was compared, and nothing is missing, doubled or invented anywhere.
     pub fn is_clean(&self) -> bool {
-        self.missing == 0 && self.doubled == 0 && self.invented == 0
+        self.matched > 0 && self.missing == 0 && self.doubled == 0 && self.invented == 0
     }
 }
 

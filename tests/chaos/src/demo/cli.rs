@@ -96,10 +96,10 @@ pub struct Load {
     #[arg(long, value_parser = parse_duration, default_value = "60s")]
     pub interval: Duration,
     /// How long to let it settle before measuring: series are defined in the first interval.
-    #[arg(long, value_parser = parse_duration, default_value = "120s")]
+    #[arg(long, value_parser = parse_duration, default_value = "130s")]
     pub warm_up: Duration,
     /// How long to measure.
-    #[arg(long, value_parser = parse_duration, default_value = "180s")]
+    #[arg(long, value_parser = parse_duration, default_value = "120s")]
     pub duration: Duration,
     /// Where everything is kept; a temporary directory if not given.
     #[arg(long)]

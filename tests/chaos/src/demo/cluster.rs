@@ -1,6 +1,6 @@
 //! The processes of the demo and the relays between them.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -27,6 +27,8 @@ pub struct Cluster {
     /// Base URL of the simulator's control.
     pub simulator_url: String,
     processes: BTreeMap<String, Process>,
+    /// Killed on purpose and not started again yet.
+    killed: BTreeSet<String>,
     relays: BTreeMap<(String, HubId), Relay>,
 }
 
@@ -57,7 +59,8 @@ impl Cluster {
     /// A file, address or program cannot be used.
     pub async fn start(plan: Plan, shape: &Shape<'_>) -> Result<Self> {
         plan.write_certificates()?;
-        let mut cluster = Self { plan, simulator_url: String::new(), processes: BTreeMap::new(), relays: BTreeMap::new() };
+        let mut cluster =
+            Self { plan, simulator_url: String::new(), processes: BTreeMap::new(), killed: BTreeSet::new(), relays: BTreeMap::new() };
         cluster.start_simulator(shape).await?;
         for hub in cluster.plan.hubs.clone() {
             let config = cluster.plan.write_hub(&hub, shape.seal_log_bytes)?;
@@ -114,7 +117,7 @@ impl Cluster {
     /// # Errors
     /// Names the first that ended, with the end of its log.
     pub fn all_run(&mut self) -> Result<()> {
-        for (name, process) in &mut self.processes {
+        for (name, process) in self.processes.iter_mut().filter(|(name, _)| !self.killed.contains(*name)) {
             if let Some(status) = process.exited()? {
                 let log = self.plan.dir.join("logs").join(format!("{name}.log"));
                 bail!("{name} ended ({status}); the end of its log:\n{}", tail(&log));
@@ -174,7 +177,9 @@ impl Cluster {
     /// # Errors
     /// There is no such process.
     pub async fn kill(&mut self, name: &str) -> Result<()> {
-        Ok(self.process(name)?.kill().await?)
+        self.process(name)?.kill().await?;
+        self.killed.insert(name.to_owned());
+        Ok(())
     }
 
     /// Starts a process again.
@@ -182,7 +187,9 @@ impl Cluster {
     /// # Errors
     /// There is no such process, or it does not start.
     pub async fn restart(&mut self, name: &str) -> Result<()> {
-        Ok(self.process(name)?.restart().await?)
+        self.process(name)?.restart().await?;
+        self.killed.remove(name);
+        Ok(())
     }
 
     fn process(&mut self, name: &str) -> Result<&mut Process> {

@@ -99,7 +99,10 @@ pub async fn up(options: &Up) -> Result<()> {
     let fleet = plan::demo_fleet(options.devices, Some(&recording));
     let shape = Shape { fleet: &fleet, ledger: true, seal_log_bytes: 16 << 20, agent_extra: "" };
     let mut interrupts = Interrupts::new()?;
-    let mut cluster = Cluster::start(plan, &shape).await?;
+    let mut cluster = tokio::select! {
+        started = Cluster::start(plan, &shape) => started?,
+        () = interrupts.any() => bail!("interrupted while starting"),
+    };
     timeline.say("3 hubs, 3 agents, 6 relays and the simulator are started");
     let prepared = tokio::select! {
         console = prepare(&mut cluster, options, &timeline) => console,
@@ -151,21 +154,21 @@ async fn prepare(cluster: &mut Cluster, options: &Up, timeline: &Timeline) -> Re
     let deadline = Instant::now() + FIRST_SAMPLES + options.interval * 2;
     loop {
         cluster.all_run()?;
-        let counts = counts(&cluster.hub_urls()).await;
-        if counts.iter().all(|(_, count)| *count == Some(expected)) {
-            let own = if expected > interfaces { format!(", {} of this machine's snmpd", expected - interfaces) } else { String::new() };
-            timeline.say(&format!("count(if_in_octets) is {expected} at all hubs: {interfaces} interfaces simulated{own}"));
+        // Interfaces of this machine may come and go, so only the simulated ones are waited for.
+        let counts = counts(&cluster.hub_urls(), "count(if_in_octets{device!=\"this-machine\"})").await;
+        if counts.iter().all(|(_, count)| *count == Some(interfaces)) {
+            timeline.say(&format!("count(if_in_octets) is {interfaces} at all hubs: every interface simulated"));
             return Ok((interfaces, expected));
         }
         if Instant::now() > deadline {
-            bail!("after {:?} count(if_in_octets) is {counts:?}, expected {expected} at each hub", FIRST_SAMPLES + options.interval * 2);
+            bail!("after {:?} count(if_in_octets) is {counts:?}, expected {interfaces} at each hub", FIRST_SAMPLES + options.interval * 2);
         }
         tokio::time::sleep(Duration::from_millis(200)).await;
     }
 }
 
-async fn counts(nodes: &[(HubId, String)]) -> Vec<(HubId, Option<u64>)> {
-    let ask = nodes.iter().map(async |(id, url)| (*id, http::number(url, "count(if_in_octets)", ASK).await.ok()));
+async fn counts(nodes: &[(HubId, String)], expression: &str) -> Vec<(HubId, Option<u64>)> {
+    let ask = nodes.iter().map(async |(id, url)| (*id, http::number(url, expression, ASK).await.ok()));
     futures_util::future::join_all(ask).await
 }
 
@@ -204,7 +207,7 @@ impl Console {
             error = self.watch() => return Err(error),
         };
         // After Ctrl-C everything has to be gone within 5 s, so the last check is kept short.
-        let patience = if stopped_early { Duration::from_millis(800) } else { Duration::from_secs(60) };
+        let patience = if stopped_early { Duration::from_millis(500) } else { Duration::from_secs(60) };
         let last = match tokio::time::timeout(patience, self.last_check(options.interval)).await {
             Ok(checked) => Some(checked?),
             Err(_) => None,
@@ -285,7 +288,10 @@ impl Console {
     }
 
     async fn delay(&self, pop: &str, ms: u32, lines: &Lines) -> Result<()> {
-        self.cluster.lock().await.set_links(pop, Fault { delay_ms: ms, ..Fault::default() })?;
+        {
+            let cluster = self.cluster.lock().await;
+            cluster.set_links(pop, Fault { delay_ms: ms, ..cluster.links(pop) })?;
+        }
         let text = format!("every datagram between {pop} and the hubs is held for {ms} ms, each way");
         self.tell(lines, "delay", text, json!({ "pop": pop, "ms": ms })).await;
         Ok(())
@@ -321,6 +327,9 @@ impl Console {
             let seconds = healed.elapsed().as_secs_f64();
             let Some(lacking) = lacking else {
                 let found = clean.first().map(|(_, text)| text.clone()).unwrap_or_default();
+                if healed.elapsed() > CATCH_UP {
+                    bail!("every hub has it all, but only {seconds:.1} s after the heal, more than {CATCH_UP:?}: {found}");
+                }
                 let text = format!("{:.1} s after the heal every hub has it all: {found}", seconds);
                 self.tell(lines, "caught-up", text, json!({ "pop": pop, "seconds": seconds, "window_ms": [window.start, window.end] }))
                     .await;
@@ -342,9 +351,8 @@ impl Console {
         let (leader, term) = cluster::leader(&self.hubs).await?;
         let name = format!("hub-{leader}");
         let others: Vec<_> = self.hubs.iter().filter(|(id, _)| *id != leader).cloned().collect();
-        let mut cluster = self.cluster.lock().await;
         let before = applied_samples(&others).await?;
-        cluster.kill(&name).await?;
+        self.cluster.lock().await.kill(&name).await?;
         let killed = Instant::now();
         self.tell(
             lines,
@@ -377,8 +385,7 @@ impl Console {
             }
             tokio::time::sleep(Duration::from_millis(20)).await;
         };
-        cluster.restart(&name).await?;
-        drop(cluster);
+        self.cluster.lock().await.restart(&name).await?;
         let seconds = outcome?;
         self.tell(lines, "ingest-resumed", format!("ingest goes on {seconds:.2} s after the kill"), json!({ "seconds": seconds })).await;
         self.tell(lines, "restart", format!("hub {leader} is started again"), json!({ "hub": leader })).await;
@@ -503,7 +510,7 @@ impl Console {
     }
 
     async fn summary(&self, last: Option<&Value>) -> Value {
-        let counts = counts(&self.hubs).await;
+        let counts = counts(&self.hubs, "count(if_in_octets)").await;
         let pids = self.cluster.lock().await.pids();
         let usage = pids.iter().filter_map(|(name, pid)| Some((name.clone(), serde_json::to_value(usage::usage(*pid).ok()?).ok()?)));
         let timeline = self.timeline.lock().await;

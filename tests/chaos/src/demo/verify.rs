@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::ops::Range;
 use std::time::Duration;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use serde_json::Value;
 
 use super::console::now_ms;
@@ -91,11 +91,21 @@ impl Ledger {
                 let mut samples = stored.remove(key).unwrap_or_default();
                 // What came in since belongs to answers that are not in the ledger as it was read.
                 samples.retain(|sample| sample.at_ms <= self.read_ms);
-                report.add(&format!("{}{{device=\"{}\",if_name=\"{}\"}}", key.1, key.0, key.2), reconcile(answered, &samples, &rules));
+                report.add(&named(key), reconcile(answered, &samples, &rules));
+            }
+            for (key, mut samples) in stored {
+                samples.retain(|sample| sample.at_ms <= self.read_ms && window.contains(&sample.at_ms));
+                if !samples.is_empty() {
+                    report.add(&named(&key), reconcile(&[], &samples, &rules));
+                }
             }
         }
         Ok(report)
     }
+}
+
+fn named((device, metric, interface): &Key) -> String {
+    format!("{metric}{{device=\"{device}\",if_name=\"{interface}\"}}")
 }
 
 /// The column asked for more often counts; among equals the wider one.
@@ -112,8 +122,14 @@ async fn stored(base: &str, device: &str, window: &Range<i64>) -> Result<BTreeMa
     let mut series = BTreeMap::new();
     for row in result {
         let label = |name: &str| row["metric"][name].as_str().unwrap_or_default().to_owned();
-        let samples = row["values"].as_array().into_iter().flatten().filter_map(sample).collect();
-        series.insert((device.to_owned(), label("__name__"), label("if_name")), samples);
+        let key = (device.to_owned(), label("__name__"), label("if_name"));
+        let values = row["values"].as_array().into_iter().flatten();
+        let samples =
+            values.map(|v| sample(v).with_context(|| format!("{base}: {} has the sample {v}", named(&key)))).collect::<Result<_>>()?;
+        if series.contains_key(&key) {
+            bail!("{base}: there are two series {}, with other labels than device and if_name", named(&key));
+        }
+        series.insert(key, samples);
     }
     Ok(series)
 }
