@@ -1,5 +1,6 @@
 //! The demo: start everything, or talk to a demo that runs. See the `demo` module.
 
+use std::io::IsTerminal as _;
 use std::process::ExitCode;
 
 use anemone_chaos::demo::cli::{Cli, Command};
@@ -23,6 +24,10 @@ fn main() -> ExitCode {
 }
 
 fn block_on(work: impl Future<Output = anyhow::Result<()>>) -> anyhow::Result<()> {
-    tracing_subscriber::fmt().with_writer(std::io::stderr).with_max_level(tracing::Level::WARN).init();
+    tracing_subscriber::fmt()
+        .with_ansi(std::io::stderr().is_terminal())
+        .with_writer(std::io::stderr)
+        .with_max_level(tracing::Level::WARN)
+        .init();
     tokio::runtime::Builder::new_multi_thread().enable_all().build()?.block_on(work)
 }

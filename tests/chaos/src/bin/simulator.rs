@@ -4,7 +4,7 @@
 //! cleanly on SIGTERM and ctrl-c, and, if told so, when its parent dies.
 
 use std::{
-    io::Write,
+    io::{IsTerminal as _, Write},
     net::{Ipv4Addr, SocketAddr},
     path::PathBuf,
     sync::Arc,
@@ -83,7 +83,7 @@ struct Options {
 }
 
 fn main() -> anyhow::Result<()> {
-    tracing_subscriber::fmt().with_writer(std::io::stderr).init();
+    tracing_subscriber::fmt().with_ansi(std::io::stderr().is_terminal()).with_writer(std::io::stderr).init();
     match Cli::parse().command {
         Command::Run { fleet, options } => run(&FleetSpec::read(&fleet)?, &options),
         Command::Inventory { fleet } => {
