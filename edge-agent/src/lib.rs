@@ -16,3 +16,5 @@ pub mod uplink;
 pub mod vital;
 
 mod files;
+#[cfg(test)]
+mod small_disk;

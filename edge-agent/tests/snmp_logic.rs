@@ -416,7 +416,7 @@ fn a_device_without_a_scalar_or_interface_still_has_a_health() {
 }
 
 #[test]
-fn ten_thousand_devices_fit_in_memory() {
+fn the_state_of_a_device_and_its_requests_stay_small() {
     // The state machine itself; requests, slots and labels of rows come on top, some 14 KB for 48 interfaces.
     let size = size_of::<edge_agent::device::logic::DeviceLogic>();
     assert!(size <= 1024, "{size} bytes");

@@ -1,5 +1,6 @@
 //! Devices: list, add or replace, remove.
 
+use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
@@ -50,6 +51,10 @@ pub(super) async fn put(
 ) -> Result<Response, ApiError> {
     api.authorise(peer, &headers)?;
     let Json(devices) = body.map_err(|rejection| ApiError::bad_data(rejection.body_text()))?;
+    let mut names = BTreeSet::new();
+    if let Some(twice) = devices.iter().find(|device| !names.insert(&device.name)) {
+        return Err(ApiError::bad_data(format!("device {} is given twice", twice.name)));
+    }
     for (at, device) in devices.iter().enumerate() {
         check(device).map_err(|why| ApiError::bad_data(format!("device {at} ({}): {why}", device.name)))?;
     }

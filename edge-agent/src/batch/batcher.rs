@@ -44,9 +44,20 @@ struct Counters {
     refused_rounds: AtomicU64,
     refused_samples: AtomicU64,
     refused_series: AtomicU64,
+    closed_rounds: AtomicU64,
+    closed_samples: AtomicU64,
+    unknown_samples: AtomicU64,
     batches: AtomicU64,
     dropped_samples: AtomicU64,
     unencodable: AtomicU64,
+}
+
+impl Counters {
+    /// A round of so many samples came too late.
+    fn closed(&self, samples: usize) {
+        self.closed_rounds.fetch_add(1, Ordering::Relaxed);
+        self.closed_samples.fetch_add(samples as u64, Ordering::Relaxed);
+    }
 }
 
 /// What the batcher has counted; every drop is among it.
@@ -66,6 +77,12 @@ pub struct BatcherStatus {
     pub refused_samples: u64,
     /// Series refused for the budget.
     pub refused_series: u64,
+    /// Rounds dropped because the batcher was closed or had ended.
+    pub closed_rounds: u64,
+    /// Samples in them.
+    pub closed_samples: u64,
+    /// Samples dropped because no series has their reference.
+    pub unknown_samples: u64,
     /// Parts handed to the spool.
     pub batches: u64,
     /// Samples dropped from memory because the spool's disk refused.
@@ -88,6 +105,9 @@ impl SinkHandle {
             refused_rounds: count(&counters.refused_rounds),
             refused_samples: count(&counters.refused_samples),
             refused_series: count(&counters.refused_series),
+            closed_rounds: count(&counters.closed_rounds),
+            closed_samples: count(&counters.closed_samples),
+            unknown_samples: count(&counters.unknown_samples),
             batches: count(&counters.batches),
             dropped_samples: count(&counters.dropped_samples),
             unencodable: count(&counters.unencodable),
@@ -115,6 +135,7 @@ impl SampleSink for SinkHandle {
             return Ok(());
         }
         if shared.closed.load(Ordering::Acquire) {
+            shared.counters.closed(count);
             return Err(SinkRefusal::Closed);
         }
         let queued = shared.queued.fetch_add(count, Ordering::AcqRel);
@@ -124,9 +145,14 @@ impl SampleSink for SinkHandle {
             shared.counters.refused_samples.fetch_add(count as u64, Ordering::Relaxed);
             return Err(SinkRefusal::Full);
         }
+        if self.rounds.send(samples).is_err() {
+            shared.queued.fetch_sub(count, Ordering::AcqRel);
+            shared.counters.closed(count);
+            return Err(SinkRefusal::Closed);
+        }
         shared.counters.rounds.fetch_add(1, Ordering::Relaxed);
         shared.counters.samples.fetch_add(count as u64, Ordering::Relaxed);
-        self.rounds.send(samples).map_err(|_| SinkRefusal::Closed)
+        Ok(())
     }
 }
 
@@ -188,6 +214,11 @@ impl Batcher {
                 Err(RecvTimeoutError::Timeout) if !self.shared.closed.load(Ordering::Acquire) => {}
                 Err(_) => {
                     self.seal();
+                    // What came between the last look and now.
+                    for round in self.rounds.try_iter() {
+                        self.shared.queued.fetch_sub(round.len(), Ordering::AcqRel);
+                        self.shared.counters.closed(round.len());
+                    }
                     return;
                 }
             }
@@ -202,17 +233,20 @@ impl Batcher {
             self.begin();
         }
         let index = reference as usize;
-        if index >= self.places.len() {
-            self.places.resize(index + 1, Place::default());
-        }
-        let (local, defined) = match self.places[index] {
+        let (local, defined) = match self.places.get(index).copied().unwrap_or_default() {
             Place::Known { local, defined } => (local, defined),
             Place::Unknown => match self.shared.registry.definition(reference) {
                 Some(def) => (self.local.register(&def), false),
                 // A reference that was never given: a sink's caller that invents some.
-                None => return,
+                None => {
+                    self.shared.counters.unknown_samples.fetch_add(1, Ordering::Relaxed);
+                    return;
+                }
             },
         };
+        if index >= self.places.len() {
+            self.places.resize(index + 1, Place::default());
+        }
         if !defined && let Some(def) = self.shared.registry.definition(reference) {
             self.builder.define(reference, SeriesDef::clone(&def));
         }

@@ -118,6 +118,30 @@ fn a_full_queue_refuses_and_counts() {
 }
 
 #[test]
+fn rounds_that_come_too_late_and_unknown_references_are_counted() {
+    let temp = tempfile::tempdir().unwrap();
+    let bench = Bench::new(temp.path());
+    let (batcher, sink) = bench.batcher(1_000);
+    let known = sink.register(def(0)).unwrap();
+    let now = clock::now_ms();
+    sink.round("sw1", round(&[known, 1, u32::MAX], now)).unwrap();
+    sink.close();
+    assert_eq!(sink.round("sw1", round(&[known; 2], now)), Err(SinkRefusal::Closed));
+    batcher.run();
+    let status = sink.status();
+    assert_eq!((status.rounds, status.samples, status.unknown_samples), (1, 3, 2));
+    assert_eq!((status.closed_rounds, status.closed_samples, status.queued_samples), (1, 2, 0));
+    assert_eq!(bench.batches()[0].samples().unwrap().len(), 1);
+
+    // A batcher that ended without having been closed.
+    let (batcher, sink) = bench.batcher(1_000);
+    drop(batcher);
+    assert_eq!(sink.round("sw1", round(&[0; 5], now)), Err(SinkRefusal::Closed));
+    let status = sink.status();
+    assert_eq!((status.closed_rounds, status.closed_samples, status.queued_samples, status.rounds), (1, 5, 0, 0));
+}
+
+#[test]
 fn a_new_dictionary_defines_everything_anew() {
     let temp = tempfile::tempdir().unwrap();
     let bench = Bench::new(temp.path());

@@ -106,11 +106,25 @@ pub async fn run_device(
 fn publish(logic: &DeviceLogic, now: Now, report: &SharedReport) {
     let mut report = report.lock().unwrap_or_else(PoisonError::into_inner);
     let restarts = report.health.restarts;
+    log_change(logic, report.health.up);
     report.health.clone_from(logic.health());
     report.health.restarts = restarts;
     report.memory = logic.memory(now);
     if !report.facts.iter().map(|(label, text)| (label.as_str(), text.as_str())).eq(logic.facts()) {
         report.facts = logic.facts().map(|(label, text)| (label.to_owned(), text.to_owned())).collect();
+    }
+}
+
+/// One line when a device begins to fail, and one when it is well again.
+fn log_change(logic: &DeviceLogic, before: Option<bool>) {
+    let (device, health) = (logic.name(), logic.health());
+    match (before, health.up) {
+        (None | Some(true), Some(false)) => {
+            let reason = health.last_failure.as_ref().map_or_else(|| "no reason on record".to_owned(), |(_, reason)| reason.to_string());
+            tracing::warn!(%device, reason, "device fails");
+        }
+        (Some(false), Some(true)) => tracing::info!(%device, "device answers again"),
+        _ => {}
     }
 }
 

@@ -5,7 +5,7 @@ use std::str::FromStr as _;
 use std::sync::atomic::AtomicU64;
 use std::sync::{Condvar, Mutex};
 
-use anemone_log::{Log, LogOptions, OpenReport};
+use anemone_log::{Log, LogError, LogOptions, OpenReport};
 use anemone_model::{AgentId, Name};
 use anemone_wire::batch::BatchHeader;
 use anemone_wire::cbor;
@@ -30,6 +30,9 @@ pub(super) mod meta {
 
 /// The first sequence of an epoch.
 pub(super) const FIRST: u64 = 1;
+
+/// How the log is opened: [`Log::open`], or in tests on a disk that loses power.
+pub(super) type OpenLog = dyn Fn(&Path, LogOptions) -> Result<(Log, OpenReport), LogError> + Send + Sync;
 
 #[derive(Debug, Serialize, Deserialize)]
 struct Birth {
@@ -71,10 +74,10 @@ pub(super) async fn save<T: Serialize>(log: &Log, key: u8, value: &T) -> Result<
 }
 
 /// The log, and its epoch if it has one. A log that holds records but no epoch is of no use and is put aside.
-async fn open_log(dir: &Path, bounds: &SpoolBounds, report: &mut SpoolReport) -> Result<(Log, Option<Birth>), SpoolError> {
+async fn open_log(open: &OpenLog, dir: &Path, bounds: &SpoolBounds, report: &mut SpoolReport) -> Result<(Log, Option<Birth>), SpoolError> {
     let path = dir.join("log");
     let options = LogOptions { segment_bytes: bounds.segment_bytes.0, max_record_bytes: 2 << 20, sync: true };
-    let (log, found) = Log::open(&path, options.clone())?;
+    let (log, found) = open(&path, options.clone())?;
     report.log = found;
     let birth: Option<Birth> = decode(&log, meta::BIRTH);
     if birth.is_some() || log.next_index() <= FIRST {
@@ -85,7 +88,7 @@ async fn open_log(dir: &Path, bounds: &SpoolBounds, report: &mut SpoolReport) ->
     let aside = dir.join(format!("log.damaged-{:016x}", rand::random::<u64>()));
     std::fs::rename(&path, &aside).map_err(|source| SpoolError::File { what: "put aside", path: path.clone(), source })?;
     report.set_aside = Some(aside);
-    Ok((Log::open(&path, options)?.0, None))
+    Ok((open(&path, options)?.0, None))
 }
 
 impl Spool {
@@ -94,7 +97,18 @@ impl Spool {
     /// # Errors
     /// The directory is in use by another process, or the disk refuses.
     pub async fn open(dir: &Path, agent: AgentId, bounds: SpoolBounds, store_covered: u64) -> Result<(Self, SpoolReport), SpoolError> {
-        let (spool, report) = Self::load(dir, agent, bounds, store_covered).await?;
+        Self::open_with(&Log::open, dir, agent, bounds, store_covered).await
+    }
+
+    /// As [`Spool::open`], with the log opened by `open`.
+    pub(super) async fn open_with(
+        open: &OpenLog,
+        dir: &Path,
+        agent: AgentId,
+        bounds: SpoolBounds,
+        store_covered: u64,
+    ) -> Result<(Self, SpoolReport), SpoolError> {
+        let (spool, report) = Self::load(open, dir, agent, bounds, store_covered).await?;
         spool.account_for_missing()?;
         Ok((spool, report))
     }
@@ -106,14 +120,20 @@ impl Spool {
     pub async fn inspect(dir: &Path) -> Result<(Self, SpoolReport), SpoolError> {
         let name = || Name::from_str("inspection").expect("a valid name");
         let bounds = SpoolBounds { max_bytes: ByteSize(u64::MAX), segment_bytes: ByteSize(64 << 20), memory_bytes: ByteSize(0) };
-        Self::load(dir, AgentId { pop: name(), name: name() }, bounds, 0).await
+        Self::load(&Log::open, dir, AgentId { pop: name(), name: name() }, bounds, 0).await
     }
 
-    async fn load(dir: &Path, agent: AgentId, bounds: SpoolBounds, store_covered: u64) -> Result<(Self, SpoolReport), SpoolError> {
+    async fn load(
+        open: &OpenLog,
+        dir: &Path,
+        agent: AgentId,
+        bounds: SpoolBounds,
+        store_covered: u64,
+    ) -> Result<(Self, SpoolReport), SpoolError> {
         let mut report = SpoolReport::default();
         std::fs::create_dir_all(dir).map_err(|source| SpoolError::File { what: "create", path: dir.to_owned(), source })?;
         let dictionaries = Dictionaries::new(dir);
-        let (log, birth) = open_log(dir, &bounds, &mut report).await?;
+        let (log, birth) = open_log(open, dir, &bounds, &mut report).await?;
         let birth = match birth {
             Some(birth) => birth,
             None => {

@@ -10,6 +10,9 @@ use anemone_wire::gap::GapReason;
 
 use super::*;
 use crate::config::ByteSize;
+use crate::small_disk::SmallDisk;
+
+mod power_cut;
 
 const MIB: u64 = 1 << 20;
 
@@ -36,7 +39,11 @@ impl Running {
 
     fn open_covered(dir: &Path, bounds: SpoolBounds, covered: u64) -> Self {
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
-        let (spool, report) = runtime.block_on(Spool::open(dir, agent(), bounds, covered)).unwrap();
+        let opened = runtime.block_on(Spool::open(dir, agent(), bounds, covered)).unwrap();
+        Self::start(runtime, opened)
+    }
+
+    fn start(runtime: tokio::runtime::Runtime, (spool, report): (Spool, SpoolReport)) -> Self {
         let spool = Arc::new(spool);
         let (writing, handle) = (Arc::clone(&spool), runtime.handle().clone());
         let writer = Some(std::thread::spawn(move || writing.run_writer(&handle)));
@@ -329,53 +336,10 @@ fn lost_definitions_of_the_present_dictionary_ask_for_another() {
 }
 
 #[test]
-fn what_was_durable_is_there_after_a_power_cut() {
-    let (temp, copy) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
-    let running = Running::open(temp.path(), bounds(8));
-    for n in 0..20 {
-        running.spool.enqueue(part(n, 0, 100));
-    }
-    running.drain();
-    let before = running.shipped();
-    // The files as they are now, and a tail of a write that never finished.
-    std::fs::create_dir(copy.path().join("log")).unwrap();
-    for entry in std::fs::read_dir(temp.path().join("log")).unwrap() {
-        let path = entry.unwrap().path();
-        std::fs::copy(&path, copy.path().join("log").join(path.file_name().unwrap())).unwrap();
-    }
-    running.close();
-    let running = Running::open(copy.path(), bounds(8));
-    assert_eq!(running.spool.next_sequence(), 21);
-    assert_eq!(running.shipped(), before);
-    running.close();
-}
-
-/// A small file system of its own; nothing where this process may not mount one.
-struct SmallDisk(tempfile::TempDir);
-
-impl SmallDisk {
-    fn mount(mib: u64) -> Option<Self> {
-        let dir = tempfile::tempdir().unwrap();
-        let size = format!("size={mib}m");
-        let mounted = std::process::Command::new("mount").args(["-t", "tmpfs", "-o", &size, "tmpfs"]).arg(dir.path()).output();
-        mounted.is_ok_and(|output| output.status.success()).then_some(Self(dir))
-    }
-}
-
-impl Drop for SmallDisk {
-    fn drop(&mut self) {
-        let _ = std::process::Command::new("umount").arg("-l").arg(self.0.path()).status();
-    }
-}
-
-#[test]
 fn a_full_disk_costs_the_oldest_in_memory_and_says_so_once_it_has_room() {
-    let Some(disk) = SmallDisk::mount(6) else {
-        eprintln!("not run: this user may not mount a small file system");
-        return;
-    };
-    let ballast = disk.0.path().join("ballast");
-    let dir = disk.0.path().join("spool");
+    let Some(disk) = SmallDisk::mount(6) else { return };
+    let ballast = disk.path().join("ballast");
+    let dir = disk.path().join("spool");
     let running = Running::open(&dir, bounds(1000));
     running.spool.enqueue(part(0, 0, LARGE));
     running.drain();

@@ -14,7 +14,7 @@ mod recover;
 mod report;
 mod scan;
 mod segment;
-#[cfg(test)]
+#[cfg(any(test, feature = "sim"))]
 mod sim;
 #[cfg(test)]
 mod tests;
@@ -24,3 +24,5 @@ mod writer;
 pub use error::LogError;
 pub use log::{APPEND_MAX, Log, META_MAX};
 pub use report::{Damage, LogOptions, LogStats, LostRange, OpenReport, SegmentSummary};
+#[cfg(any(test, feature = "sim"))]
+pub use sim::{Faults, SimDisk};

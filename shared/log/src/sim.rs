@@ -1,4 +1,5 @@
-//! A disk in memory that knows what was synced, can lose power, run full and fail. For tests.
+//! A disk in memory that knows what was synced, can lose power, run full and fail. For tests, of other crates too:
+//! they get it with the feature `sim`.
 //!
 //! Harsher than the real ones: unsynced writes survive in any combination of 512-byte sectors, some of them garbled; unsynced
 //! directory changes survive one by one; a new file's entry needs `sync_dir` even when its contents are synced; after a failed
@@ -14,11 +15,13 @@ use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 
 use crate::disk::{DirLock, Disk, DiskFile};
+use crate::{Log, LogError, LogOptions, OpenReport};
 
 const SECTOR: u64 = 512;
 
+/// The disk. Clones are the same disk.
 #[derive(Clone, Default)]
-pub(crate) struct SimDisk {
+pub struct SimDisk {
     state: Arc<(Mutex<SimState>, Condvar)>,
 }
 
@@ -34,17 +37,21 @@ struct SimState {
 
 /// What goes wrong next. Countdowns: 0 fails the next one, once.
 #[derive(Clone, Default)]
-pub(crate) struct Faults {
+pub struct Faults {
     /// Bytes all files together may have.
-    pub(crate) capacity: Option<u64>,
-    pub(crate) sync_in: Option<u32>,
-    pub(crate) write_in: Option<u32>,
-    pub(crate) create_in: Option<u32>,
+    pub capacity: Option<u64>,
+    /// Syncs of files until one fails.
+    pub sync_in: Option<u32>,
+    /// Writes until one fails halfway.
+    pub write_in: Option<u32>,
+    /// Creations of files until one fails.
+    pub create_in: Option<u32>,
     /// Changing operations until the power goes; from then on everything fails.
-    pub(crate) power_in: Option<u32>,
+    pub power_in: Option<u32>,
     /// Syncs wait while this is set.
-    pub(crate) stalled: bool,
-    pub(crate) unreadable: Option<(PathBuf, Range<u64>)>,
+    pub stalled: bool,
+    /// Bytes of a file that cannot be read.
+    pub unreadable: Option<(PathBuf, Range<u64>)>,
 }
 
 #[derive(Clone, Default)]
@@ -165,21 +172,33 @@ fn not_found() -> io::Error {
 }
 
 impl SimDisk {
-    pub(crate) fn new() -> Arc<Self> {
+    /// An empty disk without faults.
+    #[must_use]
+    pub fn new() -> Arc<Self> {
         Arc::new(Self::default())
+    }
+
+    /// Opens a log on this disk; else as [`Log::open`].
+    ///
+    /// # Errors
+    /// As [`Log::open`].
+    pub fn open_log(&self, dir: &Path, options: LogOptions) -> Result<(Log, OpenReport), LogError> {
+        Log::open_on(Arc::new(self.clone()), dir, options)
     }
 
     fn state(&self) -> MutexGuard<'_, SimState> {
         self.state.0.lock().expect("no test panics under this lock")
     }
 
-    pub(crate) fn faults(&self, change: impl FnOnce(&mut Faults)) {
+    /// Changes what goes wrong from now on.
+    pub fn faults(&self, change: impl FnOnce(&mut Faults)) {
         change(&mut self.state().faults);
         self.state.1.notify_all();
     }
 
     /// The disk as it may be found after a power cut now. The old one goes on, unseen.
-    pub(crate) fn crash(&self, seed: u64) -> Arc<Self> {
+    #[must_use]
+    pub fn crash(&self, seed: u64) -> Arc<Self> {
         let mut random = StdRng::seed_from_u64(seed);
         let state = self.state();
         let mut entries = state.synced_entries.clone();
@@ -200,7 +219,8 @@ impl SimDisk {
     }
 
     /// A copy of the disk as it is, everything synced, no lock held, no faults.
-    pub(crate) fn copy(&self) -> Arc<Self> {
+    #[must_use]
+    pub fn copy(&self) -> Arc<Self> {
         let mut state = self.state().clone();
         state.synced_entries = state.entries.clone();
         state.changes.clear();
@@ -213,17 +233,21 @@ impl SimDisk {
         Arc::new(Self { state: Arc::new((Mutex::new(state), Condvar::new())) })
     }
 
-    pub(crate) fn paths(&self) -> Vec<PathBuf> {
+    /// The files.
+    #[must_use]
+    pub fn paths(&self) -> Vec<PathBuf> {
         self.state().entries.keys().filter(|path| path.extension().is_some()).cloned().collect()
     }
 
-    pub(crate) fn bytes(&self, path: &Path) -> Vec<u8> {
+    /// The contents of a file that there is, as a reader finds them.
+    #[must_use]
+    pub fn bytes(&self, path: &Path) -> Vec<u8> {
         let state = self.state();
         state.inodes[state.entries[path]].contents.clone()
     }
 
     /// Changes a file behind the log's back, durably.
-    pub(crate) fn tamper(&self, path: &Path, change: impl FnOnce(&mut Vec<u8>)) {
+    pub fn tamper(&self, path: &Path, change: impl FnOnce(&mut Vec<u8>)) {
         let mut state = self.state();
         let inode = state.entries[path];
         let inode = &mut state.inodes[inode];

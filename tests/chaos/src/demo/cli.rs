@@ -26,7 +26,7 @@ pub struct Up {
     #[arg(long, value_parser = parse_duration)]
     pub duration: Option<Duration>,
     /// Simulated devices.
-    #[arg(long, default_value_t = 40)]
+    #[arg(long, default_value_t = 40, value_parser = clap::value_parser!(u32).range(1..=20_000))]
     pub devices: u32,
     /// Poll interval, such as 5s.
     #[arg(long, value_parser = parse_duration, default_value = "5s")]
@@ -53,7 +53,7 @@ pub enum Command {
         /// The PoP, such as ams1.
         pop: String,
     },
-    /// Undo cut and delay, then check the hubs against the simulator's ledger.
+    /// Undo cut and delay; after a cut, wait for its samples and check the hubs against the simulator's ledger.
     Heal {
         /// The PoP.
         pop: String,
@@ -75,7 +75,7 @@ pub enum Command {
     },
     /// Nodes, PoPs, links and counts.
     Status,
-    /// Compare what every hub and agent has stored with the simulator's ledger, series by series.
+    /// Compare what every hub has stored with the simulator's ledger, series by series.
     Check,
     /// Stop the demo.
     Stop,

@@ -30,6 +30,7 @@ const CATCH_UP: Duration = Duration::from_secs(10);
 const UNFLUSHED_MS: i64 = 2_500;
 /// A check looks back this far at most.
 const LONGEST_CHECK_MS: i64 = 600_000;
+const DISAGREES: &str = "what is stored does not agree with what the devices answered";
 const ASK: Duration = Duration::from_secs(5);
 
 /// Where lines for a second terminal go.
@@ -91,6 +92,8 @@ impl Drop for Folder {
 /// # Errors
 /// It does not come up, or something stored does not agree with what the devices answered.
 pub async fn up(options: &Up) -> Result<()> {
+    check_options(options)?;
+    Remote::alone()?;
     let folder = Folder::new(options.data_dir.as_deref())?;
     let timeline = Timeline::default();
     timeline.say(&format!("certificates, configuration, data and logs are in {}", folder.path.display()));
@@ -135,6 +138,17 @@ pub async fn up(options: &Up) -> Result<()> {
     console.cluster.lock().await.stop().await;
     console.timeline.lock().await.say("everything is stopped");
     outcome
+}
+
+fn check_options(options: &Up) -> Result<()> {
+    let (least, most) = (Duration::from_secs(1), Duration::from_secs(3600));
+    if !(least..=most).contains(&options.interval) {
+        bail!("--interval {:?} is outside {least:?} to {most:?}", options.interval);
+    }
+    if let Some(folder) = options.report.as_ref().and_then(|path| path.parent()).filter(|f| !f.as_os_str().is_empty() && !f.is_dir()) {
+        bail!("--report: there is no folder {}", folder.display());
+    }
+    Ok(())
 }
 
 /// Inventory in, then wait for the first samples: interfaces simulated, and interfaces expected in all.
@@ -206,20 +220,23 @@ impl Console {
             () = interrupts.any() => true,
             error = self.watch() => return Err(error),
         };
-        // After Ctrl-C everything has to be gone within 5 s, so the last check is kept short.
-        let patience = if stopped_early { Duration::from_millis(500) } else { Duration::from_secs(60) };
-        let last = match tokio::time::timeout(patience, self.last_check(options.interval)).await {
-            Ok(checked) => Some(checked?),
-            Err(_) => None,
+        let last = if stopped_early {
+            // Everything has to be gone within 5 s.
+            json!({ "clean": null, "why": "interrupted, so there was no last check" })
+        } else {
+            tokio::select! {
+                checked = self.last_check(options.interval) => checked.unwrap_or_else(|error| json!({ "clean": false, "why": format!("{error:#}") })),
+                () = interrupts.any() => json!({ "clean": null, "why": "interrupted during the last check" }),
+            }
         };
         if let Some(path) = &options.report {
-            let report = tokio::time::timeout(Duration::from_millis(700), self.summary(last.as_ref())).await.context("summing up")?;
+            let report = tokio::time::timeout(Duration::from_millis(700), self.summary(&last)).await.context("summing up")?;
             fs::write(path, format!("{report:#}\n")).with_context(|| format!("cannot write {}", path.display()))?;
         }
-        match last {
-            Some(checked) if checked["clean"] == false => bail!("what is stored does not agree with what the devices answered"),
-            _ => Ok(()),
+        if last["clean"] == false {
+            bail!("{}", last["why"].as_str().unwrap_or(DISAGREES));
         }
+        Ok(())
     }
 
     fn print_how_to(&self) {
@@ -262,7 +279,11 @@ impl Console {
             ["kill-leader"] => self.kill_leader(lines).await,
             ["kill-agent", agent] => self.kill_agent(agent, lines).await,
             ["status"] => self.status(lines).await,
-            ["check"] => self.check(lines).await.map(drop),
+            ["check"] => match self.check(lines).await? {
+                None => bail!("there is nothing to check yet; wait some seconds"),
+                Some(checked) if checked["clean"] == false => bail!("{DISAGREES}"),
+                Some(_) => Ok(()),
+            },
             ["stop"] => {
                 self.stop.notify_one();
                 self.tell(lines, "stop", "the demo stops".to_owned(), Value::Null).await;
@@ -456,18 +477,20 @@ impl Console {
         Ok(())
     }
 
-    /// Checks everything since the start that has had time to arrive; says and returns what was found.
-    async fn check(&self, lines: &Lines) -> Result<Value> {
+    /// Checks everything since the start that has had time to arrive; says and returns what was found, `None` if nothing has.
+    async fn check(&self, lines: &Lines) -> Result<Option<Value>> {
         let (mut window, excused, cut): (Range<i64>, _, _) = {
             let marks = self.ledger.lock().await;
             let from = marks.complete_from_ms.max(now_ms() - LONGEST_CHECK_MS);
             (from..now_ms() - 5_000, marks.excused.clone(), marks.cut.clone())
         };
-        if let Some(since) = cut.iter().map(|(_, at)| *at).min() {
+        if let Some((pop, since)) = cut.iter().min_by_key(|(_, at)| *at) {
             window.end = window.end.min(since - 2_000);
+            let text = format!("{pop} is cut off, so only what was answered before the cut is checked");
+            self.tell(lines, "check", text, json!({ "pop": pop })).await;
         }
         if window.is_empty() {
-            bail!("there is nothing to check yet; wait some seconds");
+            return Ok(None);
         }
         let ledger = Ledger::read(&self.simulator, "*", &window, &excused).await?;
         let mut nodes = serde_json::Map::new();
@@ -476,18 +499,14 @@ impl Console {
             let report = ledger.compare(url, &window).await?;
             clean &= report.is_clean();
             let text = format!("hub {hub}: {}", verify::summary(&report));
-            for (series, verdict) in report.unclean.iter().take(3) {
-                let _ = lines.send(format!("  {series}: {verdict:?}\n")).await;
-            }
             self.tell(lines, "check", text, verify::json(&report)).await;
+            for finding in report.to_string().lines().skip(1).take(5) {
+                let _ = lines.send(format!("{finding}\n")).await;
+            }
             nodes.insert(format!("hub-{hub}"), verify::json(&report));
         }
         let seconds = (window.end - window.start) as f64 / 1000.0;
-        let result = json!({ "clean": clean, "seconds": seconds, "window_ms": [window.start, window.end], "hubs": nodes });
-        if !clean {
-            bail!("what is stored does not agree with what the devices answered: {result}");
-        }
-        Ok(result)
+        Ok(Some(json!({ "clean": clean, "seconds": seconds, "window_ms": [window.start, window.end], "hubs": nodes })))
     }
 
     /// The check at the end; findings are in the answer, not an error.
@@ -498,18 +517,10 @@ impl Console {
         let result = self.check(&lines).await;
         drop(lines);
         drained.await.context("the check was abandoned")?;
-        match result {
-            Ok(checked) => Ok(checked),
-            Err(error) => {
-                self.timeline.lock().await.say(&format!("{error:#}"));
-                Ok(
-                    json!({ "clean": if error.to_string().contains("nothing to check yet") { Value::Null } else { false.into() }, "why": error.to_string() }),
-                )
-            }
-        }
+        Ok(result?.unwrap_or_else(|| json!({ "clean": null, "why": "the demo was too short to check anything" })))
     }
 
-    async fn summary(&self, last: Option<&Value>) -> Value {
+    async fn summary(&self, last: &Value) -> Value {
         let counts = counts(&self.hubs, "count(if_in_octets)").await;
         let pids = self.cluster.lock().await.pids();
         let usage = pids.iter().filter_map(|(name, pid)| Some((name.clone(), serde_json::to_value(usage::usage(*pid).ok()?).ok()?)));

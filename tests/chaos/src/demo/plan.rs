@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 use std::fs;
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -53,10 +53,30 @@ pub struct Plan {
     pub agents: Vec<AgentPlan>,
 }
 
-/// `count` free ports, found by binding them all at once and letting go.
-fn free_ports(count: usize, bind: impl Fn() -> std::io::Result<(SocketAddr, Box<dyn std::any::Any>)>) -> Result<Vec<SocketAddr>> {
-    let held: Vec<_> = (0..count).map(|_| bind()).collect::<Result<_, _>>().context("find free ports")?;
-    Ok(held.into_iter().map(|(address, _)| address).collect())
+/// Ports below those that the system gives to outgoing connections, so that a process finds its port free when it is started again.
+const PORTS: std::ops::Range<u16> = 20_000..32_000;
+
+/// `count` ports of [`PORTS`] that `free` says are free, from a place that differs from process to process.
+fn free_ports(count: usize, free: impl Fn(SocketAddr) -> bool) -> Result<Vec<SocketAddr>> {
+    let width = u32::from(PORTS.end - PORTS.start);
+    let first = std::process::id().wrapping_mul(37) % width;
+    let address = |offset: u32| {
+        let port = PORTS.start + u16::try_from((first + offset) % width).unwrap_or(0);
+        SocketAddr::from((Ipv4Addr::LOCALHOST, port))
+    };
+    let found: Vec<SocketAddr> = (0..width).map(address).filter(|address| free(*address)).take(count).collect();
+    if found.len() < count {
+        bail!("there are no {count} free ports from {} to {}", PORTS.start, PORTS.end);
+    }
+    Ok(found)
+}
+
+/// A free TCP port.
+///
+/// # Errors
+/// There is none.
+pub fn free_tcp_port() -> Result<SocketAddr> {
+    Ok(free_ports(1, |address| std::net::TcpListener::bind(address).is_ok())?[0])
 }
 
 fn after(first: SocketAddr, offset: usize) -> Result<SocketAddr> {
@@ -70,15 +90,8 @@ impl Plan {
     /// # Errors
     /// The HTTP ports are taken, or there are no free ports.
     pub fn new(dir: &Path, hub_http: SocketAddr, edge_http: SocketAddr, agents: &[(&'static str, &'static str)]) -> Result<Self> {
-        const LOOPBACK: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 0);
-        let udp = free_ports(HUBS.len(), || {
-            let socket = std::net::UdpSocket::bind(LOOPBACK)?;
-            Ok((socket.local_addr()?, Box::new(socket)))
-        })?;
-        let tcp = free_ports(HUBS.len(), || {
-            let listener = std::net::TcpListener::bind(LOOPBACK)?;
-            Ok((listener.local_addr()?, Box::new(listener)))
-        })?;
+        let udp = free_ports(HUBS.len(), |address| std::net::UdpSocket::bind(address).is_ok())?;
+        let tcp = free_ports(HUBS.len(), |address| std::net::TcpListener::bind(address).is_ok())?;
         let hub = |at: usize| Ok(HubPlan { id: HUBS[at], http: after(hub_http, at)?, quic: udp[at], raft: tcp[at] });
         let agent = |(at, (pop, name)): (usize, &(&'static str, &'static str))| Ok(AgentPlan { pop, name, http: after(edge_http, at)? });
         let plan = Self {

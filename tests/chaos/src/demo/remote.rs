@@ -8,6 +8,7 @@ use std::io::{BufRead, BufReader};
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use axum::Router;
@@ -37,6 +38,23 @@ pub struct Remote {
 }
 
 impl Remote {
+    /// Whether this user runs no other demo, whose commands would otherwise reach this one.
+    ///
+    /// # Errors
+    /// Another demo answers.
+    pub fn alone() -> Result<()> {
+        let file = address_file();
+        let Ok(address) = fs::read_to_string(&file) else { return Ok(()) };
+        let answers = address.parse::<SocketAddr>().is_ok_and(|a| std::net::TcpStream::connect_timeout(&a, Duration::from_secs(1)).is_ok());
+        if answers {
+            bail!(
+                "a demo runs already; end it with `demo stop`, or start this one with another TMPDIR than {}",
+                std::env::temp_dir().display()
+            );
+        }
+        Ok(())
+    }
+
     /// Starts serving and leaves the address for the second terminal.
     ///
     /// # Errors
@@ -97,8 +115,9 @@ pub fn send(command: &Command) -> Result<()> {
         Command::Load(_) => bail!("load runs a cluster of its own"),
     };
     let file = address_file();
-    let address =
-        fs::read_to_string(&file).with_context(|| format!("no demo runs: there is no {}; start one with `make demo`", file.display()))?;
+    let Ok(address) = fs::read_to_string(&file) else {
+        bail!("no demo runs (there is no {}); start one with `make demo`", file.display());
+    };
     let agent: ureq::Agent = ureq::Agent::config_builder().http_status_as_error(false).build().into();
     let response = agent
         .post(format!("http://{address}/{path}"))

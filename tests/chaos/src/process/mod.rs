@@ -201,6 +201,8 @@ async fn spawn(spec: &ProcessSpec) -> Result<Child, ProcessError> {
         None => Command::new(&spec.program),
     };
     command.args(&spec.args).envs(spec.env.iter().map(|(key, value)| (key, value)));
+    // A group of its own: Ctrl-C in a terminal is for this process, which then stops its children in order.
+    command.process_group(0);
     command.stdin(Stdio::null()).stdout(output).stderr(errors).kill_on_drop(true);
     let (reply, started) = oneshot::channel();
     let gone = || start(io::Error::other("the thread that starts processes is gone"));
