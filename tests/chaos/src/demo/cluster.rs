@@ -10,7 +10,7 @@ use anyhow::{Context, Result, bail};
 use serde_json::Value;
 
 use super::http;
-use super::plan::{self, Plan};
+use super::plan::Plan;
 use crate::process::{Process, ProcessSpec};
 use crate::relay::{Direction, Fault, Relay};
 use crate::sim::{FleetSpec, InventoryItem};
@@ -83,7 +83,7 @@ impl Cluster {
 
     async fn start_simulator(&mut self, shape: &Shape<'_>) -> Result<()> {
         let fleet = self.plan.write("fleet.json", &serde_json::to_string_pretty(shape.fleet)?)?;
-        let control = plan::free_tcp_port()?;
+        let control = self.plan.simulator;
         let mut args: Vec<PathBuf> = ["run", "--control", &control.to_string(), "--fleet"].map(PathBuf::from).into();
         args.push(fleet);
         if shape.ledger {

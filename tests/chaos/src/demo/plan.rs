@@ -51,6 +51,8 @@ pub struct Plan {
     pub hubs: Vec<HubPlan>,
     /// The agents.
     pub agents: Vec<AgentPlan>,
+    /// Where the simulator is controlled.
+    pub simulator: SocketAddr,
 }
 
 /// Ports below those that the system gives to outgoing connections, so that a process finds its port free when it is started again.
@@ -71,14 +73,6 @@ fn free_ports(count: usize, free: impl Fn(SocketAddr) -> bool) -> Result<Vec<Soc
     Ok(found)
 }
 
-/// A free TCP port.
-///
-/// # Errors
-/// There is none.
-pub fn free_tcp_port() -> Result<SocketAddr> {
-    Ok(free_ports(1, |address| std::net::TcpListener::bind(address).is_ok())?[0])
-}
-
 fn after(first: SocketAddr, offset: usize) -> Result<SocketAddr> {
     let port = u16::try_from(offset).ok().and_then(|offset| first.port().checked_add(offset));
     Ok(SocketAddr::new(first.ip(), port.with_context(|| format!("there are no {offset} ports after {first}"))?))
@@ -91,13 +85,14 @@ impl Plan {
     /// The HTTP ports are taken, or there are no free ports.
     pub fn new(dir: &Path, hub_http: SocketAddr, edge_http: SocketAddr, agents: &[(&'static str, &'static str)]) -> Result<Self> {
         let udp = free_ports(HUBS.len(), |address| std::net::UdpSocket::bind(address).is_ok())?;
-        let tcp = free_ports(HUBS.len(), |address| std::net::TcpListener::bind(address).is_ok())?;
+        let tcp = free_ports(HUBS.len() + 1, |address| std::net::TcpListener::bind(address).is_ok())?;
         let hub = |at: usize| Ok(HubPlan { id: HUBS[at], http: after(hub_http, at)?, quic: udp[at], raft: tcp[at] });
         let agent = |(at, (pop, name)): (usize, &(&'static str, &'static str))| Ok(AgentPlan { pop, name, http: after(edge_http, at)? });
         let plan = Self {
             dir: dir.to_owned(),
             hubs: (0..HUBS.len()).map(hub).collect::<Result<_>>()?,
             agents: agents.iter().enumerate().map(agent).collect::<Result<_>>()?,
+            simulator: tcp[HUBS.len()],
         };
         for http in plan.hubs.iter().map(|h| h.http).chain(plan.agents.iter().map(|a| a.http)) {
             if let Err(error) = std::net::TcpListener::bind(http) {
