@@ -25,6 +25,7 @@ use tokio::task::AbortHandle;
 
 use super::ber::{self, BerError, PduType, Version};
 use super::request::{EncodedRequest, REQUEST_IDS};
+use crate::clock::now_ms;
 
 mod counters;
 pub use counters::{EngineCounters, EngineCounts};
@@ -421,11 +422,6 @@ impl Drop for WaitingCount<'_> {
     fn drop(&mut self) {
         self.count.fetch_sub(1, Ordering::Relaxed);
     }
-}
-
-fn now_ms() -> i64 {
-    let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
-    i64::try_from(since.as_millis()).unwrap_or(i64::MAX)
 }
 
 /// Reads datagrams until the engine is gone.

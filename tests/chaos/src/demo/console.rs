@@ -4,7 +4,7 @@ use std::fs;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant};
 
 use anemone_model::HubId;
 use anyhow::{Context, Result, bail};
@@ -20,6 +20,7 @@ use super::report::Timeline;
 use super::verify::{self, Excused, Ledger};
 use super::{http, snmpd, usage};
 use crate::relay::Fault;
+use crate::sim::now_ms;
 
 const AGENTS: [(&str, &str); 3] = [("ams1", "a1"), ("ams1", "a2"), ("nyc1", "n1")];
 /// How long the demo waits for the first samples of everything.
@@ -54,10 +55,6 @@ struct Marks {
     complete_from_ms: i64,
     cut: Vec<(String, i64)>,
     excused: Vec<Excused>,
-}
-
-pub(super) fn now_ms() -> i64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| i64::try_from(d.as_millis()).unwrap_or(i64::MAX))
 }
 
 /// A directory that is removed at the end, or one that was given and stays.
@@ -334,7 +331,7 @@ impl Console {
         };
         self.tell(lines, "heal", format!("{pop} is linked again; waiting until the hubs have all of it"), json!({ "pop": pop })).await;
         let window = cut_ms..now_ms();
-        let mut last = String::new();
+        let mut said_late = false;
         loop {
             let ledger = Ledger::read(&self.simulator, &format!("pop:{pop}"), &window, &excused).await?;
             let (mut clean, mut lacking) = (Vec::new(), None);
@@ -359,9 +356,10 @@ impl Console {
             if healed.elapsed() > CATCH_UP * 3 {
                 bail!("{seconds:.1} s after the heal: {lacking}");
             }
-            if healed.elapsed() > CATCH_UP && last.is_empty() {
-                last = format!("not caught up within {CATCH_UP:?}: {lacking}");
-                self.tell(lines, "late", last.clone(), json!({ "pop": pop })).await;
+            if healed.elapsed() > CATCH_UP && !said_late {
+                let text = format!("not caught up within {CATCH_UP:?}: {lacking}");
+                said_late = true;
+                self.tell(lines, "late", text, json!({ "pop": pop })).await;
             }
             tokio::time::sleep(Duration::from_millis(300)).await;
         }

@@ -7,10 +7,9 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail};
 use serde_json::Value;
 
-use super::console::now_ms;
 use super::http;
 use crate::check::{Answered, Number, Report, Rules, Stored, reconcile};
-use crate::sim::LedgerSeries;
+use crate::sim::{LedgerSeries, now_ms};
 
 const TIMEOUT: Duration = Duration::from_secs(20);
 /// Ledger and samples are also read this much around the window, since a sample is stamped when it was received.

@@ -32,5 +32,6 @@ pub use fleet::{FleetSpec, GroupSpec, InventoryItem};
 pub use ledger::{LedgerEntry, LedgerSeries};
 pub use recording::Recording;
 pub use server::Tallies;
+pub(crate) use server::now_ms;
 pub use simulator::{LedgerBound, Simulator};
 pub use template::Kind;
